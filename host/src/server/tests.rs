@@ -1,0 +1,601 @@
+//! A whole daemon over a backend in memory, through its own doors.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use stigmer_sdk::wire::host as pb;
+use stigmer_sdk::wire::host::{download_response, run, upload_request, upload_result};
+use stigmer_sdk::{
+    Backend, Command, Error, ErrorCode, Event, ExitStatus, Input, SandboxId, SandboxSpec, Signal,
+    WriteOptions,
+};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::{Entry, Flags, Inputs, resolve};
+use crate::grpc::backend_client::RemoteBackend;
+use crate::grpc::channel::{Key, Keyed, connect};
+use crate::grpc::generated::host::commands_client::CommandsClient;
+use crate::grpc::generated::host::daemon_client::DaemonClient;
+use crate::grpc::generated::host::files_client::FilesClient;
+use crate::grpc::generated::host::sandboxes_client::SandboxesClient;
+use crate::grpc::status::from_status;
+use crate::sandboxes::fake::FakeBackend;
+
+/// Commands here never end by themselves, so waiting for that is in vain.
+const PATIENCE_IN_TESTS: Duration = Duration::from_millis(50);
+const KEY: &str = "dummy-local-key";
+
+struct Daemon {
+    listening: Listening,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<Result<()>>,
+    backend: FakeBackend,
+}
+
+fn config(data_dir: &Path) -> Config {
+    let flags = Flags {
+        data_dir: Some(data_dir.to_owned()),
+        port: Some("0".to_owned()),
+        sandbox: Some("fake".to_owned()),
+        ..Flags::default()
+    };
+    let env = Default::default();
+    let inputs = Inputs {
+        entry: Entry::Local,
+        flags: &flags,
+        env: &env,
+        file: None,
+        cwd: data_dir,
+        backends: &["fake"],
+    };
+    let mut config = resolve(inputs).unwrap();
+    config.limits.grace = Duration::from_millis(50);
+    config
+}
+
+async fn start(data_dir: &Path, backend: &FakeBackend) -> Daemon {
+    let (stop, stopped) = oneshot::channel();
+    let (ready, is_ready) = oneshot::channel();
+    let registry = Registry::of("fake", Arc::new(backend.clone()));
+    let shutdown = async { drop(stopped.await) };
+    let announce = |listening: &Listening| ready.send(listening.clone()).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "the test owns the handle")]
+    let running = tokio::spawn(run_with(
+        config(data_dir),
+        registry,
+        PATIENCE_IN_TESTS,
+        announce,
+        shutdown,
+    ));
+    Daemon {
+        listening: is_ready.await.unwrap(),
+        stop: Some(stop),
+        running,
+        backend: backend.clone(),
+    }
+}
+
+impl Daemon {
+    async fn channel(&self) -> Keyed {
+        let endpoint = format!("unix:{}", self.listening.socket.display());
+        connect(&endpoint, Key::new(KEY).unwrap()).await.unwrap()
+    }
+
+    async fn stop(mut self) {
+        self.ask_to_stop();
+        self.running.await.unwrap().unwrap();
+    }
+
+    fn ask_to_stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+}
+
+fn run_of(sandbox: &pb::Sandbox, argv: &[&str]) -> pb::Run {
+    pb::Run {
+        sandbox_id: sandbox.sandbox_id.clone(),
+        program: Some(run::Program::Argv(pb::Argv {
+            args: argv.iter().map(|word| (*word).to_owned()).collect(),
+        })),
+        ..Default::default()
+    }
+}
+
+async fn create(channel: &Keyed, name: Option<&str>) -> pb::CreateSandboxResponse {
+    let request = pb::CreateSandboxRequest {
+        name: name.map(str::to_owned),
+        ..Default::default()
+    };
+    SandboxesClient::new(channel.clone())
+        .create(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+#[tokio::test]
+async fn a_command_runs_over_both_doors() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &FakeBackend::default()).await;
+    let tcp = connect(&daemon.listening.tcp.to_string(), Key::new(KEY).unwrap())
+        .await
+        .unwrap();
+    for channel in [daemon.channel().await, tcp] {
+        let info = DaemonClient::new(channel.clone())
+            .info(pb::InfoRequest {})
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            (info.mode.as_str(), info.default_backend.as_str()),
+            ("local", "fake")
+        );
+        let sandbox = create(&channel, None).await.sandbox.unwrap();
+        assert!(sandbox.sandbox_id.starts_with("fake:"), "{sandbox:?}");
+        let mut commands = CommandsClient::new(channel.clone());
+        let request = pb::ExecRequest {
+            run: Some(run_of(&sandbox, &["echo", "a", "b"])),
+            ..Default::default()
+        };
+        let answer = commands.exec(request).await.unwrap().into_inner();
+        assert_eq!(answer.stdout.unwrap().head, "a b");
+        assert_eq!(answer.result.unwrap().exit_code, 0);
+        let request = pb::ExecRequest {
+            run: Some(run_of(&sandbox, &["cat"])),
+            stdin: Some("from stdin".into()),
+            ..Default::default()
+        };
+        let answer = commands.exec(request).await.unwrap().into_inner();
+        assert_eq!(answer.stdout.unwrap().head, "from stdin");
+        let run = pb::Run {
+            timeout_ms: Some(10),
+            ..run_of(&sandbox, &["sleep"])
+        };
+        let answer = commands
+            .exec(pb::ExecRequest {
+                run: Some(run),
+                ..Default::default()
+            })
+            .await
+            .unwrap();
+        assert_eq!(answer.into_inner().result.unwrap().exit_code, 124);
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_needs_the_key_and_health_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &FakeBackend::default()).await;
+    let endpoint = format!("unix:{}", daemon.listening.socket.display());
+    for (key, code) in [
+        (Key::none(), ErrorCode::Unauthenticated),
+        (Key::new("wrong").unwrap(), ErrorCode::Unauthenticated),
+    ] {
+        let channel = connect(&endpoint, key).await.unwrap();
+        let refused = DaemonClient::new(channel.clone())
+            .info(pb::InfoRequest {})
+            .await
+            .unwrap_err();
+        assert_eq!(from_status(refused).code(), code);
+        let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+        let request = tonic_health::pb::HealthCheckRequest {
+            service: "stigmer.host.v1.Commands".to_owned(),
+        };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(
+            answer.status(),
+            tonic_health::pb::health_check_response::ServingStatus::Serving
+        );
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_is_taken_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &FakeBackend::default()).await;
+    let channel = daemon.channel().await;
+    let creations = (0..20).map(|_| create(&channel, Some("n")));
+    let answers = futures_util::future::join_all(creations).await;
+    assert_eq!(answers.iter().filter(|answer| !answer.existed).count(), 1);
+    assert_eq!(daemon.backend.count(), 1);
+    let id = answers[0].sandbox.clone().unwrap().sandbox_id;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.sandbox.as_ref().unwrap().sandbox_id == id)
+    );
+
+    // By name like by id; and once it is lost, the name is free again.
+    let mut sandboxes = SandboxesClient::new(channel.clone());
+    let get = |id: &str| pb::GetSandboxRequest {
+        sandbox_id: id.to_owned(),
+    };
+    assert_eq!(
+        sandboxes
+            .get(get("n"))
+            .await
+            .unwrap()
+            .into_inner()
+            .sandbox
+            .unwrap()
+            .sandbox_id,
+        id
+    );
+    daemon.backend.lose_all();
+    let mut files = FilesClient::new(channel.clone());
+    let stat = pb::StatRequest {
+        sandbox_id: "n".to_owned(),
+        path: "a".to_owned(),
+        follow: false,
+    };
+    let error = from_status(files.stat(stat).await.unwrap_err());
+    assert_eq!(error.code(), ErrorCode::NoSandbox);
+    let lost = sandboxes
+        .get(get(&id))
+        .await
+        .unwrap()
+        .into_inner()
+        .sandbox
+        .unwrap();
+    assert_eq!(lost.state(), pb::SandboxState::Gone);
+    assert!(!create(&channel, Some("n")).await.existed);
+
+    let destroy = |id: &str| pb::DestroySandboxRequest {
+        sandbox_id: id.to_owned(),
+    };
+    for _ in 0..2 {
+        sandboxes.destroy(destroy("n")).await.unwrap();
+        assert_eq!(daemon.backend.count(), 0);
+    }
+    let error = from_status(sandboxes.get(get("no-such")).await.unwrap_err());
+    assert_eq!(error.code(), ErrorCode::NoSandbox);
+    assert!(error.message().contains("'no-such'"), "{error}");
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn sandboxes_survive_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let backend = FakeBackend::default();
+    let daemon = start(dir.path(), &backend).await;
+    let before = create(&daemon.channel().await, Some("n"))
+        .await
+        .sandbox
+        .unwrap();
+    daemon.stop().await;
+    assert!(!dir.path().join("stigmer.sock").exists());
+
+    let daemon = start(dir.path(), &backend).await;
+    let channel = daemon.channel().await;
+    let request = pb::ListSandboxesRequest::default();
+    let listed = SandboxesClient::new(channel.clone())
+        .list(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .sandboxes;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].sandbox_id, before.sandbox_id);
+    let request = pb::ExecRequest {
+        run: Some(run_of(&before, &["echo", "again"])),
+        ..Default::default()
+    };
+    let answer = CommandsClient::new(channel)
+        .exec(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.stdout.unwrap().head, "again");
+
+    // And there is only one.
+    let registry = Registry::of("fake", Arc::new(backend));
+    let second = run_with(
+        config(dir.path()),
+        registry,
+        PATIENCE_IN_TESTS,
+        |_| panic!("two are ready"),
+        std::future::pending(),
+    );
+    assert_eq!(second.await.unwrap_err().code(), ErrorCode::AlreadyExists);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn files_go_up_and_down_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &FakeBackend::default()).await;
+    let channel = daemon.channel().await;
+    let sandbox_id = create(&channel, None).await.sandbox.unwrap().sandbox_id;
+    let file = |path: &str| {
+        upload_request::Part::File(pb::UploadFile {
+            path: path.to_owned(),
+            ..Default::default()
+        })
+    };
+    let data = |text: &'static str| upload_request::Part::Data(text.into());
+    let end = || upload_request::Part::End(upload_request::End {});
+    let parts = [
+        upload_request::Part::Start(pb::UploadStart {
+            sandbox_id: sandbox_id.clone(),
+        }),
+        file("a"),
+        data("1"),
+        data("2"),
+        end(),
+        file(""),
+        data("lost"),
+        end(),
+        file("refused"),
+        data("lost"),
+        data("too"),
+        end(),
+        file("given-up"),
+        data("half"),
+        file("empty"),
+        end(),
+        file("unfinished"),
+        data("half"),
+    ];
+    let requests = stream::iter(parts.map(|part| pb::UploadRequest { part: Some(part) }));
+    let mut files = FilesClient::new(channel);
+    let results = files.upload(requests).await.unwrap().into_inner().results;
+    let outcomes: Vec<_> = results
+        .into_iter()
+        .map(|result| match result.outcome.unwrap() {
+            upload_result::Outcome::Metadata(metadata) => {
+                format!("{} {}", result.path, metadata.size)
+            }
+            upload_result::Outcome::Error(error) => {
+                format!("{} {}", result.path, Error::try_from(error).unwrap().code())
+            }
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            "a 2",
+            " invalid_path",
+            "refused permission_denied",
+            "given-up cancelled",
+            "empty 0",
+            "unfinished cancelled"
+        ]
+    );
+
+    let paths = ["a", "given-up", "empty"].map(str::to_owned).to_vec();
+    let request = pb::DownloadRequest {
+        sandbox_id,
+        paths,
+        max_bytes: None,
+    };
+    let mut responses = files.download(request).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    while let Some(response) = responses.message().await.unwrap() {
+        let part = match response.part.unwrap() {
+            download_response::Part::Metadata(metadata) => format!("of {}", metadata.size),
+            download_response::Part::Data(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            download_response::Part::End(_) => "end".to_owned(),
+            download_response::Part::Error(error) => {
+                Error::try_from(error).unwrap().code().to_string()
+            }
+        };
+        seen.push(format!("{} {part}", response.index));
+    }
+    assert_eq!(
+        seen,
+        ["0 of 2", "0 12", "0 end", "1 not_found", "2 of 0", "2 end"]
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn background_processes_outlive_their_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &FakeBackend::default()).await;
+    let channel = daemon.channel().await;
+    let sandbox = create(&channel, None).await.sandbox.unwrap();
+    let sandbox_id = sandbox.sandbox_id.clone();
+    let mut commands = CommandsClient::new(channel);
+    let request = pb::StartProcessRequest {
+        run: Some(run_of(&sandbox, &["cat"])),
+        stdin: true,
+        ..Default::default()
+    };
+    let process = commands
+        .start_process(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .process
+        .unwrap();
+    let process_id = process.process_id;
+    let write = pb::WriteProcessRequest {
+        sandbox_id: sandbox_id.clone(),
+        process_id: process_id.clone(),
+        stdin: "hello".into(),
+        close_stdin: true,
+    };
+    commands.write_process(write).await.unwrap();
+    let wait = pb::WaitProcessRequest {
+        sandbox_id: sandbox_id.clone(),
+        process_id: process_id.clone(),
+        timeout_ms: 60_000,
+        offset: Some(2),
+        max_bytes: None,
+    };
+    let answer = commands.wait_process(wait).await.unwrap().into_inner();
+    assert_eq!(
+        (answer.output.as_ref(), answer.offset, answer.next_offset),
+        (&b"llo"[..], 2, 5)
+    );
+    assert_eq!(answer.process.unwrap().result.unwrap().exit_code, 0);
+
+    let request = pb::StartProcessRequest {
+        run: Some(run_of(&sandbox, &["sleep"])),
+        ..Default::default()
+    };
+    let process_id = commands
+        .start_process(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .process
+        .unwrap()
+        .process_id;
+    let stop = pb::StopProcessRequest {
+        sandbox_id: sandbox_id.clone(),
+        process_id,
+    };
+    let stopped = commands
+        .stop_process(stop)
+        .await
+        .unwrap()
+        .into_inner()
+        .process
+        .unwrap();
+    assert_eq!(stopped.result.unwrap().exit_code, 128 + 15);
+    let list = pb::ListProcessesRequest { sandbox_id };
+    assert_eq!(
+        commands
+            .list_processes(list)
+            .await
+            .unwrap()
+            .into_inner()
+            .processes
+            .len(),
+        2
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopping_daemon_loses_no_exit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = start(dir.path(), &FakeBackend::default()).await;
+    let channel = daemon.channel().await;
+    let sandbox = create(&channel, None).await.sandbox.unwrap();
+    let mut commands = CommandsClient::new(channel.clone());
+    let request = pb::StartProcessRequest {
+        run: Some(run_of(&sandbox, &["sleep"])),
+        ..Default::default()
+    };
+    commands.start_process(request).await.unwrap();
+    let request = pb::ExecRequest {
+        run: Some(run_of(&sandbox, &["sleep"])),
+        ..Default::default()
+    };
+    let mut exec = std::pin::pin!(commands.exec(request));
+    // Only once it runs: until then, it would not be accepted any more.
+    let runs = async {
+        while daemon.backend.running() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        answer = &mut exec => panic!("{answer:?}"),
+        () = runs => {}
+    }
+    daemon.ask_to_stop();
+    let answer = exec.await.unwrap().into_inner();
+    assert_eq!(answer.result.unwrap().exit_code, 128 + 15);
+    daemon.running.await.unwrap().unwrap();
+    assert_eq!(daemon.backend.killed(), 0);
+}
+
+#[tokio::test]
+async fn the_backend_contract_survives_the_trip() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path(), &FakeBackend::default()).await;
+    let backend = RemoteBackend::open(daemon.channel().await).await.unwrap();
+    assert_eq!(backend.describe().name, "fake");
+    let sandbox = backend.create(SandboxSpec::default()).await.unwrap();
+    let again = backend.attach(&sandbox.info().id).await.unwrap();
+    assert_eq!(again.info(), sandbox.info());
+    let unknown = backend
+        .attach(&SandboxId::new("fake:none").unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), ErrorCode::NoSandbox);
+
+    // Output, then exactly one exit; signals also after the end of stdin.
+    let command = || Command::new(["cat"]).unwrap().stdin(true);
+    let input =
+        stream::iter([Input::Stdin("a".into()), Input::CloseStdin]).chain(stream::pending());
+    let events: Vec<_> = sandbox
+        .exec(command(), input.boxed())
+        .await
+        .unwrap()
+        .map(stigmer_sdk::Result::unwrap)
+        .collect()
+        .await;
+    assert_eq!(
+        events,
+        [Event::Stdout("a".into()), Event::Exit(ExitStatus::Code(0))]
+    );
+    let input = stream::iter([Input::CloseStdin, Input::Signal(Signal::Terminate)])
+        .chain(stream::pending());
+    let sleep = Command::new(["sleep"]).unwrap();
+    let events: Vec<_> = sandbox
+        .exec(sleep, input.boxed())
+        .await
+        .unwrap()
+        .map(stigmer_sdk::Result::unwrap)
+        .collect()
+        .await;
+    assert_eq!(events, [Event::Exit(ExitStatus::Signal(15))]);
+
+    // Dropping the events ends the command.
+    let events = sandbox
+        .exec(command(), stream::pending().boxed())
+        .await
+        .unwrap();
+    assert_eq!(daemon.backend.running(), 1);
+    drop(events);
+    while daemon.backend.running() > 0 {
+        tokio::task::yield_now().await;
+    }
+
+    // A write that breaks off leaves what was there, and says why it did.
+    let path = "f".try_into().unwrap();
+    let write = |data| sandbox.write(&path, WriteOptions::default(), data);
+    write(stream::iter([Ok("old".into())]).boxed())
+        .await
+        .unwrap();
+    let broken = Error::new(ErrorCode::Exhausted, "no more");
+    let error = write(stream::iter([Ok("ne".into()), Err(broken)]).boxed())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), error.message()),
+        (ErrorCode::Exhausted, "no more")
+    );
+    let (sent, receive) = oneshot::channel::<()>();
+    let mut sent = Some(sent);
+    let never_ends = stream::iter([Ok("ne".into())]).chain(stream::poll_fn(move |_| {
+        drop(sent.take());
+        std::task::Poll::Pending
+    }));
+    tokio::select! {
+        written = write(never_ends.boxed()) => panic!("{written:?}"),
+        _ = receive => {}
+    }
+    while daemon.backend.writing() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let (metadata, data) = sandbox.read(&path, Default::default()).await.unwrap();
+    let data: Vec<_> = data.map(stigmer_sdk::Result::unwrap).collect().await;
+    assert_eq!((metadata.size, data), (3, vec!["old".into()]));
+
+    sandbox.destroy().await.unwrap();
+    sandbox.destroy().await.unwrap();
+    assert_eq!(
+        sandbox.stat(&path, false).await.unwrap_err().code(),
+        ErrorCode::NoSandbox
+    );
+    daemon.stop().await;
+}
