@@ -200,8 +200,9 @@ impl HiddenName {
     ///
     /// Replacing by `rename` makes ext4 and btrfs find room on the disk for the
     /// new file's data first, so that a power failure leaves the old or the
-    /// new: 0.2 ms for a small file, 100 ms for 64 MiB. After a swap, that work
-    /// is [`start_writing_back`]'s, while the caller has its answer.
+    /// new. A swap does without: on ext4 0.02 ms instead of 0.07 for 4 KiB, and
+    /// 5 ms instead of 8.5 for 64 MiB. Finding room is then the work of
+    /// [`start_writing_back`], while the caller has its answer.
     fn exchange(&self, dir: &OwnedFd, name: &OsStr) -> Result<bool, Errno> {
         let swap = || renameat_with(&self.dir, self.path(), dir, name, RenameFlags::EXCHANGE);
         match swap() {
