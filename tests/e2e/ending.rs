@@ -69,6 +69,27 @@ fn the_first_interrupt_is_the_command_s_to_handle() {
     assert_eq!((output.code(), output.text()), (7, "ready\nhandled\n"));
 }
 
+/// A terminal sends its Ctrl-C to everything of the job. It must not end the
+/// processes that answer for the command, which would then outlive them all.
+#[test]
+fn a_terminals_interrupt_is_the_commands_to_handle_as_well() {
+    let home = Home::new();
+    let script = "trap 'echo handled; exit 7' INT; echo ready; while :; do sleep 0.05; done";
+    let running = home
+        .stigmer(["exec", "--", "sh", "-c", script])
+        .as_job()
+        .start();
+    running.prints("ready");
+    running.signal_job(Signal::INT);
+    let output = running.wait();
+    assert_eq!(
+        (output.code(), output.text()),
+        (7, "ready\nhandled\n"),
+        "{output}"
+    );
+    assert_eq!(home.processes(), [], "right after the answer");
+}
+
 #[test]
 fn an_interrupt_that_is_not_handled_is_130() {
     let home = Home::new();

@@ -74,6 +74,13 @@ impl Cli {
         self
     }
 
+    /// In a process group of its own, as a shell starts a job.
+    #[must_use]
+    pub fn as_job(mut self) -> Self {
+        std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -196,6 +203,15 @@ impl Running {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         process::signal(self.pid(), signal);
+    }
+
+    /// Sends a signal to the whole group of a job, as a terminal's Ctrl-C does.
+    ///
+    /// # Panics
+    /// If it is not a job, or gone.
+    pub fn signal_job(&self, signal: Signal) {
+        let group = rustix::process::Pid::from_raw(self.pid()).expect("a number");
+        rustix::process::kill_process_group(group, signal).expect("it is a job, and there");
     }
 
     /// What it has printed so far.

@@ -57,6 +57,9 @@ pub fn run_if_asked() -> Option<ExitCode> {
 }
 
 fn launch(open_files: Option<u64>) -> io::Result<ExitCode> {
+    // Away from the host's terminal: its Ctrl-C is for the host, and would end the very processes
+    // that answer for a command while that command, in a session of its own, went on.
+    rustix::process::setsid()?;
     // Descriptors that whoever started the host forgot to close are not the commands' to have.
     sys::close_from(3)?;
     if let Some(soft) = open_files {
