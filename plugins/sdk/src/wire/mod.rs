@@ -17,6 +17,8 @@ pub use error::{
     grpc_status,
 };
 pub use search::{glob_request, glob_responses, grep_request, grep_responses};
+/// The messages of `stigmer.agent.v1`: sessions, executions, and their runners.
+pub use stigmer::agent::v1 as agent;
 /// The messages of `stigmer.host.v1`: what the daemon offers its clients.
 pub use stigmer::host::v1 as host;
 /// The messages of `stigmer.sandbox.v1`: the backend contract.
