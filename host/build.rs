@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         [
             "stigmer/sandbox/v1/sandbox.proto",
             "stigmer/host/v1/host.proto",
+            "stigmer/agent/v1/agent.proto",
         ],
         [root],
     )?;

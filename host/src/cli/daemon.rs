@@ -15,6 +15,8 @@ use tonic::{Request, Status};
 
 use super::failure::{Failure, Result};
 use crate::config::Config;
+use crate::grpc::generated::agent::executions_client::ExecutionsClient;
+use crate::grpc::generated::agent::sessions_client::SessionsClient;
 use crate::grpc::generated::host::commands_client::CommandsClient;
 use crate::grpc::generated::host::daemon_client::DaemonClient;
 use crate::grpc::generated::host::files_client::FilesClient;
@@ -139,6 +141,11 @@ impl Daemon {
         self.message_bytes.saturating_sub(64 * 1024).max(CHUNK)
     }
 
+    /// For services that are not Stigmer's own, which take no key.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     pub(super) fn daemon(&self) -> DaemonClient<Service> {
         DaemonClient::with_interceptor(self.channel.clone(), self.bearer.clone())
             .max_decoding_message_size(self.message_bytes)
@@ -159,6 +166,16 @@ impl Daemon {
             .max_decoding_message_size(self.message_bytes)
     }
 
+    pub(super) fn sessions(&self) -> SessionsClient<Service> {
+        SessionsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(self.message_bytes)
+    }
+
+    pub(super) fn executions(&self) -> ExecutionsClient<Service> {
+        ExecutionsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(self.message_bytes)
+    }
+
     /// Looks a sandbox up by its id or its name.
     pub(super) async fn sandbox(&self, name: &str) -> Result<host::Sandbox, Failure> {
         let request = host::GetSandboxRequest {
@@ -166,6 +183,11 @@ impl Daemon {
         };
         let sandbox = self.sandboxes().get(request).await?.into_inner().sandbox;
         sandbox.ok_or_else(incomplete)
+    }
+
+    /// What a client for any other service is made from.
+    pub(super) fn service(&self) -> Service {
+        InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }
 }
 
@@ -184,7 +206,7 @@ fn cannot_connect(address: &Address, error: &dyn std::error::Error) -> Failure {
         "cannot connect to the Stigmer daemon at {address}; is it running?"
     ))
     .because(cause)
-    .hint("start it with: stigmer server --mode local")
+    .hint("start it with: stigmer local start")
 }
 
 #[cfg(test)]
@@ -225,9 +247,6 @@ mod tests {
             ["cannot connect to the Stigmer daemon at /data/stigmer.sock; is it running?"]
         );
         assert_eq!(failure.causes, ["No such file or directory (os error 2)"]);
-        assert_eq!(
-            failure.hints,
-            ["start it with: stigmer server --mode local"]
-        );
+        assert_eq!(failure.hints, ["start it with: stigmer local start"]);
     }
 }

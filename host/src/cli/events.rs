@@ -84,7 +84,7 @@ fn push(lines: &mut String, value: serde_json::Value) {
 }
 
 /// Base64 with padding (RFC 4648), for the bytes that JSON cannot hold.
-fn base64(bytes: &[u8]) -> String {
+pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {

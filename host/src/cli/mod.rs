@@ -5,24 +5,32 @@
 //! | [`value`] | values as people type them, and the environment |
 //! | [`exec`], [`run_args`], [`follow`], [`events`], [`terminal`] | a command and the person in front of it |
 //! | [`sandbox`], [`daemon`] | the daemon's clients |
+//! | [`local`] | the daemon of this machine, from start to stop |
+//! | [`run`], [`execution`], [`session`] | agents at work, and what they did |
+//! | [`agent_runner`] | what asks a language model, under a daemon or by hand |
 //! | [`server`], [`settings`], [`doctor`], [`bench`] | the daemon in the foreground, configuration, diagnosis, figures |
 //! | [`output`], [`failure`], [`exit`] | what is printed, and the exit code |
 //!
 //! Nothing here reads a variable or a config file on its own: the environment
 //! comes in once, and [`config`](crate::config) says what it means.
 
+mod agent_runner;
 mod bench;
 mod daemon;
 mod doctor;
 mod events;
 mod exec;
+mod execution;
 mod exit;
 mod failure;
 mod follow;
+mod local;
 mod output;
+mod run;
 mod run_args;
 mod sandbox;
 mod server;
+mod session;
 mod settings;
 mod terminal;
 mod value;
@@ -35,11 +43,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 use stigmer_sdk::ExitStatus;
 use tokio::runtime::{Builder, Runtime};
 
+use self::daemon::Daemon;
 use self::exit::{Habit, Outcome, Reason};
 use self::failure::{Failure, Result};
 use self::output::Output;
 use self::value::Environment;
 use crate::config::{self, Config, Entry, Flags, Problem};
+use crate::local::private;
 use crate::logging;
 
 /// Runs an AI agent's commands and file operations in a sandbox.
@@ -50,7 +60,8 @@ use crate::logging;
     after_help = "\
 Examples:
   stigmer exec -- cargo test                run a command in a sandbox, no daemon needed
-  stigmer server --mode local               start the daemon in the foreground
+  stigmer local start                       start the daemon, with an agent runner
+  stigmer run 'fix the failing test'        have an agent work in a sandbox
   stigmer sandbox create web --root ./app   create a sandbox in it
   stigmer doctor                            see what this machine can do"
 )]
@@ -109,13 +120,33 @@ enum Command {
     #[command(after_help = exec::after_help())]
     Exec(exec::ExecArgs),
 
+    /// Give an agent something to do, and watch it
+    #[command(after_help = run::after_help())]
+    Run(Box<run::RunArgs>),
+
+    /// Work with what agents do and did
+    #[command(subcommand, visible_alias = "exe", after_help = execution::AFTER_HELP)]
+    Execution(execution::Command),
+
+    /// Work with conversations with agents
+    #[command(subcommand, after_help = session::AFTER_HELP)]
+    Session(session::Command),
+
     /// Work with the sandboxes of the daemon
     #[command(subcommand, visible_alias = "sb", after_help = sandbox::AFTER_HELP)]
     Sandbox(sandbox::Command),
 
+    /// Start, stop and look after the daemon of this machine
+    #[command(subcommand, after_help = local::AFTER_HELP)]
+    Local(local::Command),
+
     /// Run the daemon in the foreground
     #[command(after_help = server::AFTER_HELP)]
     Server(server::ServerArgs),
+
+    /// Run an agent runner in the foreground, beside a daemon
+    #[command(after_help = agent_runner::AFTER_HELP)]
+    AgentRunner(agent_runner::AgentRunnerArgs),
 
     /// Show the configuration
     #[command(subcommand, after_help = settings::AFTER_HELP)]
@@ -146,7 +177,12 @@ impl Command {
         match self {
             Self::Exec(_) => Habit::Exec,
             Self::Sandbox(command) => command.habit(),
-            Self::Server(_)
+            Self::Run(_)
+            | Self::Execution(_)
+            | Self::Session(_)
+            | Self::Local(_)
+            | Self::Server(_)
+            | Self::AgentRunner(_)
             | Self::Config(_)
             | Self::Doctor(_)
             | Self::Bench(_)
@@ -234,12 +270,31 @@ fn run(cli: &Cli, environment: &Environment, output: &Output) -> Result<Outcome>
             flags.root.clone_from(&args.root);
             let config = load(Entry::Local, &flags, environment)?;
             if cli.global.log_level.is_some() {
-                logging::init(&config)?;
+                logging::init(&config, None)?;
             }
             block_on(
                 Builder::new_current_thread(),
                 exec::run(args, &config, environment, output),
             )
+        }
+        Command::Run(args) => {
+            let config = load(Entry::Local, &flags, environment)?;
+            block_on(
+                Builder::new_current_thread(),
+                run::run(args, &config, environment, output),
+            )
+        }
+        Command::Execution(command) => {
+            let config = load(Entry::Local, &flags, environment)?;
+            block_on(Builder::new_current_thread(), async {
+                execution::run(command, &Daemon::connect(&config).await?, output).await
+            })
+        }
+        Command::Session(command) => {
+            let config = load(Entry::Local, &flags, environment)?;
+            block_on(Builder::new_current_thread(), async {
+                session::run(command, &Daemon::connect(&config).await?, output).await
+            })
         }
         Command::Sandbox(command) => {
             command.check()?;
@@ -249,9 +304,11 @@ fn run(cli: &Cli, environment: &Environment, output: &Output) -> Result<Outcome>
                 sandbox::run(command, &config, environment, output),
             )
         }
+        Command::Local(command) => local::run(command, flags, environment, output),
         Command::Server(args) => {
             args.add_to(&mut flags);
-            let config = load(Entry::Daemon, &flags, environment).map_err(|failure| {
+            let environment = args.environment(environment)?;
+            let config = load(Entry::Daemon, &flags, &environment).map_err(|failure| {
                 // By hand, no mode means cloud, which is not what a newcomer wants.
                 if flags.mode.is_none() && !environment.vars.contains_key("MODE") {
                     failure.hint("for a local daemon: stigmer server --mode local")
@@ -259,11 +316,29 @@ fn run(cli: &Cli, environment: &Environment, output: &Output) -> Result<Outcome>
                     failure
                 }
             })?;
-            logging::init(&config)?;
+            if config.holds_secrets() {
+                private::keep_private()?;
+            }
+            logging::init(&config, args.log()?)?;
             block_on(
                 Builder::new_multi_thread(),
                 server::run(args, config, output),
             )
+        }
+        Command::AgentRunner(args) => {
+            args.add_to(&mut flags);
+            let environment = args.environment(environment)?;
+            let config = load(Entry::Runner, &flags, &environment)?;
+            if config.holds_secrets() {
+                private::keep_private()?;
+            }
+            logging::init(&config, None)?;
+            // A keeper does next to nothing, and does it in little memory.
+            let builder = match config.agent_runner {
+                Some(_) => Builder::new_current_thread(),
+                None => Builder::new_multi_thread(),
+            };
+            block_on(builder, agent_runner::run(args, config, output))
         }
         Command::Config(settings::Command::Show(args)) => {
             settings::show(args, &load(Entry::Local, &flags, environment)?, output)
@@ -286,16 +361,21 @@ fn run(cli: &Cli, environment: &Environment, output: &Output) -> Result<Outcome>
 }
 
 /// Variables that Stigmer reads; the values of others may be any bytes.
-const READ: [&str; 7] = [
+const READ: [&str; 5] = [
     "MODE",
     "SANDBOX_TYPE",
     "SANDBOX_ROOT_DIR",
     "HOME",
     "NO_COLOR",
-    "ANTHROPIC_API_KEY",
-    "OPENAI_API_KEY",
 ];
-const READ_PREFIXES: [&str; 3] = ["STIGMER_", "REDIS_", "DAYTONA_"];
+const READ_PREFIXES: [&str; 6] = [
+    "STIGMER_",
+    "REDIS_",
+    "DAYTONA_",
+    "ANTHROPIC_",
+    "OPENAI_",
+    "OLLAMA_",
+];
 
 fn unreadable(environment: &Environment) -> Vec<Problem> {
     let reads = |name: &str| {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
@@ -20,6 +21,7 @@ use super::failure::{Failure, Result};
 #[derive(Clone, Debug)]
 pub(super) struct Output {
     quiet: bool,
+    no_colour: bool,
     colour: bool,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
@@ -31,6 +33,7 @@ impl Output {
         let stderr_is_terminal = io::stderr().is_terminal();
         Self {
             quiet,
+            no_colour,
             colour: stderr_is_terminal && !no_colour,
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal,
@@ -40,6 +43,31 @@ impl Output {
     /// Whether something that moves may be drawn on stderr.
     pub(super) fn shows_progress(&self) -> bool {
         self.stderr_is_terminal && !self.quiet
+    }
+
+    /// Whether only data and errors are printed.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether what goes to stderr may be coloured.
+    pub(super) fn colours(&self) -> bool {
+        self.colour
+    }
+
+    /// Whether stdout is a terminal, which obeys what it is given.
+    pub(super) fn stdout_is_terminal(&self) -> bool {
+        self.stdout_is_terminal
+    }
+
+    /// Whether stderr is a terminal.
+    pub(super) fn stderr_is_terminal(&self) -> bool {
+        self.stderr_is_terminal
+    }
+
+    /// Whether data may be shown in colour.
+    pub(super) fn colours_stdout(&self) -> bool {
+        self.stdout_is_terminal && !self.no_colour
     }
 
     /// Text as stdout may show it: as it is, unless a terminal would obey it.
@@ -80,6 +108,11 @@ impl Output {
             .write_all(bytes)
             .and_then(|()| stdout.flush())
             .map_err(|error| Failure::writing("stdout", &error))
+    }
+
+    /// Tells, on stdout, what a command does that has no other data.
+    pub(super) fn say(&self, line: impl AsRef<str>) -> Result<()> {
+        if self.quiet { Ok(()) } else { self.text(line) }
     }
 
     /// Tells a person something that is not data.
@@ -123,12 +156,18 @@ impl Output {
     }
 }
 
-/// Shows control characters instead of sending them.
-fn harmless(text: &str) -> Cow<'_, str> {
-    if text.chars().any(|c| c.is_control() && c != '\t') {
+/// Shows characters that a terminal obeys instead of sending them: controls,
+/// and those that turn the direction of text, by which a command can look like
+/// another one.
+pub(super) fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| {
+        c.is_control() && c != '\t'
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if text.chars().any(obeyed) {
         let mut out = String::with_capacity(text.len() + 16);
         for c in text.chars() {
-            if c.is_control() && c != '\t' {
+            if obeyed(c) {
                 out.extend(c.escape_debug());
             } else {
                 out.push(c);
@@ -268,6 +307,20 @@ pub(super) fn ago(then_ms: u64, now_ms: u64) -> String {
     format!("{seconds}s")
 }
 
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A point in time for people.
+pub(super) fn time(ms: u64) -> String {
+    // Past this year the formatter gives up; nothing real is.
+    let time = UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000));
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,6 +341,7 @@ mod tests {
     #[test]
     fn a_terminal_is_not_given_orders() {
         assert_eq!(harmless("a\x1b[2Jb\rc\td"), "a\\u{1b}[2Jb\\rc\td");
+        assert_eq!(harmless("ab\u{202e}cd"), "ab\\u{202e}cd");
         assert!(matches!(harmless("plain żółw"), Cow::Borrowed(_)));
     }
 

@@ -9,6 +9,7 @@ use stigmer_sdk::{EnvName, EnvValue, SandboxPath};
 
 use super::failure::{Failure, Result};
 use crate::config::Env;
+use crate::local::handover::Handover;
 
 /// What was set around this process.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,18 @@ impl Environment {
             }
         }
         environment
+    }
+}
+
+impl Environment {
+    /// With keys that came another way. They count as if they had been set.
+    pub(super) fn with(&self, keys: &Handover) -> Self {
+        let mut all = self.clone();
+        for (name, key) in keys.iter() {
+            all.unreadable.retain(|unreadable| unreadable != name);
+            all.vars.insert(name.to_owned(), key.expose().to_owned());
+        }
+        all
     }
 }
 

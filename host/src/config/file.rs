@@ -1,4 +1,5 @@
 //! The config file as text: flat, so that a key and a variable are one thing.
+//! The one table there is, `[[approvals]]`, is a list that no variable could hold.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use super::settings::{ALL, DATA_DIR, nearest};
 pub struct ConfigFile {
     pub(super) path: PathBuf,
     pub(super) entries: BTreeMap<String, Entry>,
+    /// `[[approvals]]`, with the line on which each begins.
+    pub(super) approvals: Vec<Table>,
 }
 
 /// One value, and the line it begins on, counted from one.
@@ -19,6 +22,25 @@ pub struct ConfigFile {
 pub(super) struct Entry {
     pub(super) value: toml::Value,
     pub(super) line: usize,
+}
+
+/// A table of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) line: usize,
+    pub(super) entries: BTreeMap<String, Entry>,
+}
+
+/// A table as the parser gives it: with places as offsets.
+type Spans = BTreeMap<String, toml::Spanned<toml::Value>>;
+
+/// The key of the only list of tables.
+pub(super) const APPROVALS: &str = "approvals";
+
+/// What of a file is not flat.
+#[derive(serde::Deserialize)]
+struct Tables {
+    approvals: Vec<toml::Spanned<Spans>>,
 }
 
 impl ConfigFile {
@@ -34,28 +56,42 @@ impl ConfigFile {
                 .filter(|byte| *byte == b'\n')
                 .count()
         };
-        let entries: BTreeMap<String, toml::Spanned<toml::Value>> =
-            toml::from_str(text).map_err(|error| {
-                let line = line(error.span().map_or(0, |span| span.start));
-                let message = error.message().replace('\n', ", ");
-                Problem(format!("{}:{line} is not TOML: {message}", path.display()))
-            })?;
-        let entries = entries
-            .into_iter()
-            .map(|(key, value)| {
-                let line = line(value.span().start);
-                (
-                    key,
-                    Entry {
-                        value: value.into_inner(),
-                        line,
-                    },
-                )
-            })
-            .collect();
+        let wrong = |error: &toml::de::Error, what: &str| {
+            let line = line(error.span().map_or(0, |span| span.start));
+            let message = error.message().replace('\n', ", ");
+            Problem(format!("{}:{line} {what}: {message}", path.display()))
+        };
+        let entries = |spans: Spans| -> BTreeMap<String, Entry> {
+            spans
+                .into_iter()
+                .map(|(key, value)| {
+                    let line = line(value.span().start);
+                    let value = value.into_inner();
+                    (key, Entry { value, line })
+                })
+                .collect()
+        };
+        let spans: Spans = toml::from_str(text).map_err(|error| wrong(&error, "is not TOML"))?;
+        let mut entries_of_file = entries(spans);
+        // A value does not know where its parts are, so these are read again.
+        let approvals = if entries_of_file.remove(APPROVALS).is_some() {
+            let tables: Tables = toml::from_str(text)
+                .map_err(|error| wrong(&error, "should be [[approvals]], a list of tables"))?;
+            tables
+                .approvals
+                .into_iter()
+                .map(|table| Table {
+                    line: line(table.span().start),
+                    entries: entries(table.into_inner()),
+                })
+                .collect()
+        } else {
+            Vec::new()
+        };
         Ok(Self {
             path: path.to_owned(),
-            entries,
+            entries: entries_of_file,
+            approvals,
         })
     }
 
@@ -70,7 +106,8 @@ impl ConfigFile {
 
     /// A problem for each key that means nothing.
     pub(super) fn unknown_keys(&self) -> Vec<Problem> {
-        let known: Vec<String> = ALL.iter().filter_map(|setting| setting.key()).collect();
+        let mut known: Vec<String> = ALL.iter().filter_map(|setting| setting.key()).collect();
+        known.push(APPROVALS.to_owned());
         self.entries
             .iter()
             .filter(|(key, _)| !known.contains(key))
@@ -125,6 +162,18 @@ mod tests {
         check(
             "[sandbox]\ntype = 'wasi'",
             "/c.toml:1 has the unknown key 'sandbox'",
+        );
+        check(
+            "mode = 'local'\n[[aprovals]]\nanswer = 'ask'",
+            "/c.toml:2 has the unknown key 'aprovals' (did you mean 'approvals'?)",
+        );
+        check(
+            "\napprovals = 'ask'",
+            "/c.toml:2 should be [[approvals]], a list of tables: ",
+        );
+        check(
+            "approvals = [1]",
+            "/c.toml:1 should be [[approvals]], a list of tables: ",
         );
         check(
             "data_dir = '/x'",

@@ -8,6 +8,8 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `settings` | the table of everything that can be set, and where a value came from |
+//! | `llm` | which model is asked, where, and with which key |
+//! | `agent` | what agents may do, unless somebody says otherwise |
 //! | `file` | the config file as text |
 //! | `values` | the grammar of single values |
 //! | `lookup` | one setting: what somebody wrote for it, by precedence |
@@ -27,8 +29,10 @@
 //!   Kubernetes adds for a service called `stigmer`.
 //! - A credential configures, and never selects.
 
+mod agent;
 mod check;
 mod file;
+mod llm;
 mod lookup;
 mod resolve;
 mod settings;
@@ -39,8 +43,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use agent::{AgentPolicy, Answer, ApprovalRule, Approve, TOOLS};
 pub use check::load;
 pub use file::ConfigFile;
+pub use llm::{BaseUrl, Llm, Provider};
+pub(crate) use resolve::LOCAL_KEY;
 pub use resolve::{Inputs, resolve};
 pub use settings::{Row, Source};
 
@@ -65,6 +72,10 @@ pub struct Flags {
     pub log_format: Option<String>,
     /// `--metrics`
     pub metrics: Option<String>,
+    /// `--provider`
+    pub provider: Option<String>,
+    /// `--model`
+    pub model: Option<String>,
 }
 
 /// Which default `MODE` has, and what of the file system must be in order.
@@ -72,6 +83,9 @@ pub struct Flags {
 pub enum Entry {
     /// The daemon started by hand: cloud, as it always was.
     Daemon,
+    /// The agent runner started by hand: cloud too. Sandboxes are the daemon's
+    /// business, so neither their backend nor its key is judged.
+    Runner,
     /// Every other command: local.
     Local,
 }
@@ -102,9 +116,31 @@ impl std::fmt::Display for Mode {
     }
 }
 
-/// A value that is never shown.
+/// A value that is never shown, and overwritten when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wipe(&mut std::mem::take(&mut self.0).into_bytes());
+    }
+}
+
+/// Overwrites what is not needed any more, so that whatever comes by this
+/// memory later does not find it.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // Nobody reads these zeros, which would be reason enough to leave them out.
+    std::hint::black_box(bytes);
+}
+
+/// Whether the variable of this name is a secret.
+#[must_use]
+pub fn is_secret(variable: &str) -> bool {
+    settings::ALL
+        .iter()
+        .any(|setting| setting.secret && setting.variable == variable)
+}
 
 impl Secret {
     /// Wraps it.
@@ -244,10 +280,10 @@ pub struct Config {
     pub redis: Option<Redis>,
     /// For the backend of that name.
     pub daytona: Daytona,
-    /// `ANTHROPIC_API_KEY`, for the agent runner.
-    pub anthropic_api_key: Option<Secret>,
-    /// `OPENAI_API_KEY`, for the agent runner.
-    pub openai_api_key: Option<Secret>,
+    /// The model that agents ask, and the keys.
+    pub llm: Llm,
+    /// What agents may do, unless somebody says otherwise.
+    pub agents: AgentPolicy,
     /// A program that runs as the agent runner instead of the built-in one. Absolute.
     pub agent_runner: Option<PathBuf>,
     /// Every setting with its value and where that came from, in the order of
@@ -260,6 +296,14 @@ impl Config {
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
         self.data_dir.join("stigmer.sock")
+    }
+
+    /// Whether somebody set a secret, which makes this process the holder of one.
+    #[must_use]
+    pub fn holds_secrets(&self) -> bool {
+        self.sources
+            .iter()
+            .any(|row| row.secret && !row.value.is_empty() && row.source != Source::Default)
     }
 
     /// Every setting with its value and where that came from.

@@ -14,7 +14,7 @@ use super::{
 const SHIPPED: [&str; 3] = ["filesystem", "wasi", "daytona"];
 
 /// What local mode sends, and accepts from this user only.
-const LOCAL_KEY: &str = "dummy-local-key";
+pub(crate) const LOCAL_KEY: &str = "dummy-local-key";
 
 /// Everything a configuration is made of.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,7 @@ pub fn resolve(inputs: Inputs<'_>) -> Result<Config, Vec<Problem>> {
             let place = |row: &Row| ALL.iter().position(|s| s.variable == row.name);
             resolver.rows.sort_by_key(place);
             config.sources = resolver.rows;
+            config.sources.extend(config.agents.row(inputs.file));
             Ok(config)
         }
         _ => Err(resolver.problems),
@@ -105,8 +106,8 @@ impl Resolver<'_> {
         let agent_runner = self.optional(&settings::AGENT_RUNNER_SCRIPT, |path| {
             Ok(absolute(cwd, Path::new(path)).display().to_string())
         });
-        let anthropic_api_key = self.secret(&settings::ANTHROPIC_API_KEY);
-        let openai_api_key = self.secret(&settings::OPENAI_API_KEY);
+        let llm = self.llm();
+        let agents = self.agents();
         let daytona = Daytona {
             api_key: self.secret(&settings::DAYTONA_API_KEY),
             api_url: self.optional(&settings::DAYTONA_API_URL, values::url),
@@ -139,8 +140,8 @@ impl Resolver<'_> {
             deny_env,
             redis,
             daytona,
-            anthropic_api_key,
-            openai_api_key,
+            llm,
+            agents,
             agent_runner: agent_runner.map(PathBuf::from),
             sources: Vec::new(),
         })
@@ -149,7 +150,7 @@ impl Resolver<'_> {
     fn mode(&mut self) -> Option<Mode> {
         let setting = &settings::MODE;
         let default = match self.inputs.entry {
-            Entry::Daemon => Mode::Cloud,
+            Entry::Daemon | Entry::Runner => Mode::Cloud,
             Entry::Local => Mode::Local,
         };
         let parse = |value: &str| {
@@ -172,6 +173,7 @@ impl Resolver<'_> {
 
     fn sandbox(&mut self, mode: Option<Mode>) -> Option<String> {
         let setting = &settings::SANDBOX_TYPE;
+        let judged = self.inputs.entry != Entry::Runner;
         let there_are = match self.inputs.backends {
             [] => "this build has no backend at all".to_owned(),
             backends => format!("this build has {}", backends.join(", ")),
@@ -184,7 +186,7 @@ impl Resolver<'_> {
                 Mode::Local => "filesystem",
                 Mode::Cloud => "daytona",
             };
-            if !self.inputs.backends.contains(&default) {
+            if judged && !self.inputs.backends.contains(&default) {
                 self.problems.push(Problem(format!(
                     "{} defaults to '{default}' in {mode} mode, which is not in this build: {there_are}",
                     setting.variable
@@ -201,7 +203,7 @@ impl Resolver<'_> {
                 &given,
                 "this backend belongs to MODE=local, and the mode is cloud: use daytona or an installed plugin, or set MODE=local",
             );
-        } else if !self.inputs.backends.contains(&name) {
+        } else if judged && !self.inputs.backends.contains(&name) {
             let problem = if SHIPPED.contains(&name) {
                 format!("this backend is not in this build: {there_are}")
             } else {
@@ -337,7 +339,7 @@ impl Resolver<'_> {
     /// Names everything that cloud mode cannot do without and nobody set.
     fn demand_of_cloud(&mut self, sandbox: Option<&str>) {
         let mut needed = vec![&settings::BACKEND_ENDPOINT, &settings::API_KEY];
-        if sandbox == Some("daytona") {
+        if sandbox == Some("daytona") && self.inputs.entry != Entry::Runner {
             needed.push(&settings::DAYTONA_API_KEY);
         }
         let missing: Vec<_> = needed

@@ -9,7 +9,7 @@ use super::{Flags, Mode};
 /// A setting and its value, as `stigmer config show` prints them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The variable.
+    /// The variable, or the key of what only the config file can say.
     pub name: &'static str,
     /// What it means in the end; `***` for a secret, empty if there is none.
     pub value: String,
@@ -128,14 +128,24 @@ settings! {
     MAX_TIMEOUT = Setting::new("STIGMER_MAX_TIMEOUT");
     DENY_ENV = Setting::new("STIGMER_DENY_ENV");
     AGENT_RUNNER_SCRIPT = Setting::new("STIGMER_AGENT_RUNNER_SCRIPT");
+    LLM_PROVIDER = Setting::with_flag("STIGMER_LLM_PROVIDER", "--provider", |flags| flags.provider.as_deref().map(OsStr::new));
+    LLM_MODEL = Setting::with_flag("STIGMER_LLM_MODEL", "--model", |flags| flags.model.as_deref().map(OsStr::new));
+    ANTHROPIC_API_KEY = Setting::secret("ANTHROPIC_API_KEY");
+    ANTHROPIC_BASE_URL = Setting::new("ANTHROPIC_BASE_URL");
+    OPENAI_API_KEY = Setting::secret("OPENAI_API_KEY");
+    OPENAI_BASE_URL = Setting::new("OPENAI_BASE_URL");
+    OLLAMA_BASE_URL = Setting::new("OLLAMA_BASE_URL");
+    APPROVE = Setting::new("STIGMER_APPROVE");
+    MAX_TURNS = Setting::new("STIGMER_MAX_TURNS");
+    MAX_TOKENS = Setting::new("STIGMER_MAX_TOKENS");
+    EXECUTION_TIMEOUT = Setting::new("STIGMER_EXECUTION_TIMEOUT");
+    MAX_COST = Setting::new("STIGMER_MAX_COST");
     REDIS_HOST = Setting::new("REDIS_HOST");
     REDIS_PORT = Setting::new("REDIS_PORT");
     REDIS_PASSWORD = Setting::secret("REDIS_PASSWORD");
     DAYTONA_API_KEY = Setting::secret("DAYTONA_API_KEY");
     DAYTONA_API_URL = Setting::new("DAYTONA_API_URL");
     DAYTONA_DEV_TOOLS_SNAPSHOT_ID = Setting::new("DAYTONA_DEV_TOOLS_SNAPSHOT_ID");
-    ANTHROPIC_API_KEY = Setting::secret("ANTHROPIC_API_KEY");
-    OPENAI_API_KEY = Setting::secret("OPENAI_API_KEY");
 }
 
 /// The name among `names` that somebody who wrote `written` meant, if one is

@@ -113,6 +113,67 @@ pub(super) fn url(value: &str) -> Parsed<String> {
     }
 }
 
+/// The base address of an HTTP API, without a slash at its end.
+pub(super) fn base_url(value: &str) -> Parsed<String> {
+    url(value).map(|url| url.trim_end_matches('/').to_owned())
+}
+
+/// The name of a model. Each provider has its own grammar for these.
+pub(super) fn model(value: &str) -> Parsed<String> {
+    if value.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        Err("the name of a model has no space".to_owned())
+    } else {
+        Ok(value.to_owned())
+    }
+}
+
+/// A bound, of which `none` is no bound.
+pub(super) fn bound<T>(value: &str, parse: impl Fn(&str) -> Parsed<T>) -> Parsed<Option<T>> {
+    if value == "none" {
+        return Ok(None);
+    }
+    parse(value)
+        .map(Some)
+        .map_err(|rule| format!("{rule}, or 'none'"))
+}
+
+/// A whole number of something, and not none of it.
+pub(super) fn count<T>(value: &str) -> Parsed<T>
+where
+    T: std::str::FromStr + PartialEq + Default,
+{
+    match value.parse::<T>() {
+        Ok(count) if count != T::default() => Ok(count),
+        _ => Err("this is a whole number above 0".to_owned()),
+    }
+}
+
+/// Dollars, as millionths of one.
+pub(super) fn dollars(value: &str) -> Parsed<u64> {
+    let parse = || {
+        let number = value.strip_prefix('$').unwrap_or(value);
+        let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(part) || part.len() > 6 {
+            return None;
+        }
+        let whole: u64 = whole.parse().ok()?;
+        let part: u64 = format!("{part:0<6}").parse().ok()?;
+        whole.checked_mul(1_000_000)?.checked_add(part)
+    };
+    parse()
+        .filter(|cost| *cost > 0)
+        .ok_or_else(|| "a cost is dollars above 0, such as 5 or 0.50".to_owned())
+}
+
+/// What [`dollars`] reads.
+pub(super) fn show_dollars(cost: u64) -> String {
+    let (whole, part) = (cost / 1_000_000, cost % 1_000_000);
+    let part = format!("{part:06}");
+    let part = part.trim_end_matches('0');
+    format!("{whole}.{part:0<2}")
+}
+
 /// The name of a machine: no port, no scheme.
 pub(super) fn host(value: &str) -> Parsed<String> {
     if value.bytes().all(|byte| byte.is_ascii_graphic()) && !value.contains('/') {
@@ -247,6 +308,52 @@ mod tests {
         check("0s", None);
         check("-1s", None);
         check("soon", None);
+    }
+
+    #[test]
+    fn bounds() {
+        #[track_caller]
+        fn check(value: &str, expected: Option<Option<u32>>) {
+            assert_eq!(bound(value, count::<u32>).ok(), expected, "{value:?}");
+        }
+        check("1", Some(Some(1)));
+        check("none", Some(None));
+        check("0", None);
+        check("-1", None);
+        check("4294967296", None);
+        check("many", None);
+    }
+
+    #[test]
+    fn costs() {
+        #[track_caller]
+        fn check(value: &str, expected: Option<(u64, &str)>) {
+            let cost = dollars(value).ok();
+            assert_eq!(cost, expected.map(|(cost, _)| cost), "{value:?}");
+            let shown = cost.map(show_dollars);
+            assert_eq!(shown.as_deref(), expected.map(|(_, shown)| shown));
+            assert!(shown.is_none_or(|shown| dollars(&shown).ok() == cost));
+        }
+        check("5", Some((5_000_000, "5.00")));
+        check("$0.5", Some((500_000, "0.50")));
+        check("0.000001", Some((1, "0.000001")));
+        check("10.125", Some((10_125_000, "10.125")));
+        check("0", None);
+        check("0.0000001", None);
+        check(".5", None);
+        check("1.", None);
+        check("-1", None);
+        check("1e3", None);
+        check("5 EUR", None);
+        check("99999999999999999999", None);
+    }
+
+    #[test]
+    fn base_urls_and_models() {
+        assert_eq!(base_url("http://h:1/v1/").unwrap(), "http://h:1/v1");
+        assert!(base_url("h:1").is_err());
+        assert_eq!(model("hf.co/a/b:7b").unwrap(), "hf.co/a/b:7b");
+        assert!(model("a b").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! This is the one place that speaks gRPC. A service converts what comes in,
 //! calls what the rest of the host offers, and converts what goes out.
 
+mod agents;
 mod auth;
 pub mod backend_client;
 pub mod backend_server;
@@ -38,6 +39,9 @@ pub mod generated {
     }
     pub mod host {
         tonic::include_proto!("stigmer.host.v1");
+    }
+    pub mod agent {
+        tonic::include_proto!("stigmer.agent.v1");
     }
 }
 

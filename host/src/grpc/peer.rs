@@ -114,21 +114,6 @@ fn spellings(address: SocketAddr) -> Vec<String> {
     }
 }
 
-/// The inode of the socket that listens on this port of loopback or of every
-/// address, in a table as `/proc/net/tcp` has it.
-pub(crate) fn listener_inode(table: &str, port: u16) -> Option<u64> {
-    let suffix = format!(":{port:04X}");
-    table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [_, from, _, "0A", _, _, _, _, _, inode, ..] = fields[..] else {
-            return None;
-        };
-        from.ends_with(&suffix)
-            .then(|| inode.parse().ok())
-            .flatten()
-    })
-}
-
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
@@ -234,12 +219,6 @@ mod tests {
             Some(1002),
         );
         check(TCP6, "[::1]:54325", "[::1]:50051", Some(1003));
-    }
-
-    #[test]
-    fn the_listener_is_told_from_its_connections() {
-        assert_eq!(listener_inode(TCP, 50051), Some(33001));
-        assert_eq!(listener_inode(TCP, 54321), None);
     }
 
     #[tokio::test]

@@ -10,9 +10,13 @@ use tonic::{Request, Response, Status};
 use super::convert::{known_out, millis};
 use super::generated::host::{daemon_server, sandboxes_server};
 use super::status::checked;
+use crate::agents::Agents;
 use crate::config::{Config, Mode};
+use crate::local::pid_file::Identity;
+use crate::local::supervisor::{self, State};
 use crate::sandboxes::store::Filter;
 use crate::sandboxes::{Create, Manager};
+use crate::server::about::About;
 
 /// Sandboxes on a page, if the request does not say.
 const PAGE: u32 = 100;
@@ -24,6 +28,8 @@ const MAX_PAGE: u32 = 1000;
 pub(super) struct DaemonService {
     pub(super) manager: Arc<Manager>,
     pub(super) config: Arc<Config>,
+    pub(super) agents: Arc<Agents>,
+    pub(super) about: About,
 }
 
 #[tonic::async_trait]
@@ -33,17 +39,46 @@ impl daemon_server::Daemon for DaemonService {
         _: Request<pb::InfoRequest>,
     ) -> Result<Response<pb::InfoResponse>, Status> {
         let limits = &self.config.limits;
-        let mode = match self.config.mode {
-            Mode::Local => "local",
-            Mode::Cloud => "cloud",
-        };
         Ok(Response::new(pb::InfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mode: mode.to_owned(),
+            mode: self.config.mode.to_string(),
             default_backend: self.manager.registry().default.clone(),
             max_message_bytes: limits.message_bytes as u64,
             default_timeout_ms: millis(limits.default_timeout),
             max_timeout_ms: millis(limits.max_timeout),
+        }))
+    }
+
+    async fn status(
+        &self,
+        _: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let (config, about) = (&self.config, &self.about);
+        let work = checked(self.agents.counts().await)?;
+        let counts = checked(self.manager.counts().await)?;
+        let sandbox_root = match config.mode {
+            Mode::Local => config.root.display().to_string(),
+            Mode::Cloud => String::new(),
+        };
+        Ok(Response::new(pb::StatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: about.started_ms,
+            mode: config.mode.to_string(),
+            tcp: about.listening.tcp.to_string(),
+            socket: about.listening.socket.display().to_string(),
+            data_dir: config.data_dir.display().to_string(),
+            sandbox_type: self.manager.registry().default.clone(),
+            sandbox_root,
+            runner: about
+                .runner
+                .as_ref()
+                .map(|runner| runner_out(&runner.borrow())),
+            registered: self.agents.registered(),
+            sandboxes: counts.known,
+            sessions: work.sessions,
+            executions_pending: work.pending,
+            executions_in_progress: work.in_progress,
         }))
     }
 
@@ -73,6 +108,28 @@ impl daemon_server::Daemon for DaemonService {
             });
         }
         Ok(Response::new(pb::ListPluginsResponse { plugins }))
+    }
+}
+
+fn runner_out(runner: &supervisor::Status) -> pb::RunnerStatus {
+    let state = match runner.state {
+        State::Starting => pb::ComponentState::Starting,
+        State::Ready => pb::ComponentState::Ready,
+        State::BackingOff => pb::ComponentState::BackingOff,
+        State::Failed => pb::ComponentState::Failed,
+        State::Stopped => pb::ComponentState::Stopped,
+    };
+    let process = runner.process.as_ref();
+    let script = runner.script.as_ref();
+    pb::RunnerStatus {
+        state: state.into(),
+        pid: process.map(|process| process.pid),
+        started_ms: process.map(Identity::started_ms),
+        restarts: runner.restarts,
+        last_failure: runner.last_failure.clone(),
+        script: script.map_or_else(String::new, |script| script.display().to_string()),
+        provider: runner.provider.clone(),
+        model: runner.model.clone(),
     }
 }
 

@@ -15,23 +15,29 @@ use tonic_health::server::HealthReporter;
 
 use super::auth::Auth;
 use super::door::Door;
+use super::generated::agent::{executions_server, runners_server, sessions_server};
 use super::generated::host::{commands_server, daemon_server, files_server, sandboxes_server};
 use super::generated::sandbox::backend_server;
 use super::peer::Connection;
 use super::services::Services;
 use super::tuning;
+use crate::agents::Agents;
 use crate::config::Config;
 use crate::sandboxes::Manager;
+use crate::server::about::About;
 use crate::server::metrics::Metrics;
 
 /// What health is asked about: the daemon as a whole, and each service.
-const HEALTH_NAMES: [&str; 6] = [
+const HEALTH_NAMES: [&str; 9] = [
     "",
     daemon_server::SERVICE_NAME,
     sandboxes_server::SERVICE_NAME,
     commands_server::SERVICE_NAME,
     files_server::SERVICE_NAME,
     backend_server::SERVICE_NAME,
+    sessions_server::SERVICE_NAME,
+    executions_server::SERVICE_NAME,
+    runners_server::SERVICE_NAME,
 ];
 
 /// Says whether the daemon serves, to those who watch.
@@ -64,21 +70,29 @@ pub(crate) struct Listeners {
     pub(crate) unix: UnixListener,
 }
 
+/// What the services answer from.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) config: Arc<Config>,
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) about: About,
+}
+
 /// Serves until `stop`; then accepts nothing new, lets go of connections that
 /// are idle, and is over when the last call is.
 pub(crate) async fn serve(
-    config: Arc<Config>,
-    manager: Arc<Manager>,
+    served: Served,
     listeners: Listeners,
     health: Health,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Result<()> {
     let door = Door {
-        auth: Arc::new(Auth::new(config.mode, config.api_key.clone())),
+        auth: Arc::new(Auth::new(served.config.mode, served.config.api_key.clone())),
         metrics,
     };
-    let services = Services::new(config, manager, health)?;
+    let services = Services::new(served, health)?;
     // The loops end, and their listeners close, when this is dropped.
     let (connections, mut accepting) = accept(listeners, stop.clone());
     let served = Server::builder()

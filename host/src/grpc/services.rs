@@ -16,18 +16,21 @@ use tower::Service;
 use tower::util::BoxCloneSyncService;
 
 use super::DESCRIPTORS;
+use super::agents::{ExecutionsService, RunnersService, SessionsService};
 use super::backend_server::BackendService;
 use super::commands::CommandsService;
 use super::files::FilesService;
+use super::generated::agent::executions_server::ExecutionsServer;
+use super::generated::agent::runners_server::RunnersServer;
+use super::generated::agent::sessions_server::SessionsServer;
 use super::generated::host::commands_server::CommandsServer;
 use super::generated::host::daemon_server::DaemonServer;
 use super::generated::host::files_server::FilesServer;
 use super::generated::host::sandboxes_server::SandboxesServer;
 use super::generated::sandbox::backend_server::BackendServer;
 use super::sandboxes::{DaemonService, SandboxesService};
-use super::serve::Health;
-use crate::config::Config;
-use crate::sandboxes::{Facade, Manager};
+use super::serve::{Health, Served};
+use crate::sandboxes::Facade;
 
 type Reflection = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
@@ -40,13 +43,22 @@ pub(super) struct Services {
     commands: CommandsServer<CommandsService>,
     files: FilesServer<FilesService>,
     backend: BackendServer<BackendService>,
+    sessions: SessionsServer<SessionsService>,
+    executions: ExecutionsServer<ExecutionsService>,
+    runners: RunnersServer<RunnersService>,
     health: HealthServer<HealthService>,
     reflection_v1: Reflection,
     reflection_v1alpha: Reflection,
 }
 
 impl Services {
-    pub(super) fn new(config: Arc<Config>, manager: Arc<Manager>, health: Health) -> Result<Self> {
+    pub(super) fn new(served: Served, health: Health) -> Result<Self> {
+        let Served {
+            config,
+            manager,
+            agents,
+            about,
+        } = served;
         let facade = Arc::new(Facade::new(Arc::clone(&manager))?);
         let message = config.limits.message_bytes;
         let reflection = || {
@@ -60,6 +72,8 @@ impl Services {
             daemon: DaemonServer::new(DaemonService {
                 manager: Arc::clone(&manager),
                 config,
+                agents: Arc::clone(&agents),
+                about,
             }),
             sandboxes: SandboxesServer::new(SandboxesService {
                 manager: Arc::clone(&manager),
@@ -77,6 +91,13 @@ impl Services {
             backend: BackendServer::new(BackendService::new(facade))
                 .max_decoding_message_size(message)
                 .max_encoding_message_size(message),
+            // What they answer with was within bounds when it came in, but a
+            // status has all of its messages.
+            sessions: SessionsServer::new(SessionsService(Arc::clone(&agents)))
+                .max_decoding_message_size(message),
+            executions: ExecutionsServer::new(ExecutionsService(Arc::clone(&agents)))
+                .max_decoding_message_size(message),
+            runners: RunnersServer::new(RunnersService(agents)).max_decoding_message_size(message),
             health: HealthServer::new(HealthService::from_health_reporter(health.0)),
             reflection_v1: BoxCloneSyncService::new(reflection().build_v1().map_err(unreadable)?),
             reflection_v1alpha: BoxCloneSyncService::new(
@@ -106,6 +127,11 @@ impl Service<Request<Body>> for Services {
             }
             <DaemonServer<DaemonService> as NamedService>::NAME => self.daemon.call(request),
             <BackendServer<BackendService> as NamedService>::NAME => self.backend.call(request),
+            <SessionsServer<SessionsService> as NamedService>::NAME => self.sessions.call(request),
+            <ExecutionsServer<ExecutionsService> as NamedService>::NAME => {
+                self.executions.call(request)
+            }
+            <RunnersServer<RunnersService> as NamedService>::NAME => self.runners.call(request),
             <HealthServer<HealthService> as NamedService>::NAME => self.health.call(request),
             "grpc.reflection.v1.ServerReflection" => self.reflection_v1.call(request),
             "grpc.reflection.v1alpha.ServerReflection" => self.reflection_v1alpha.call(request),

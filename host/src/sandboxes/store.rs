@@ -1,24 +1,14 @@
-//! What is known of sandboxes, on disk: `stigmer.db` in the data directory.
-//!
-//! One thread owns the connection. SQLite blocks, so it cannot run on the
-//! runtime's workers, and a single writer needs no pool; a thread of its own
-//! keeps the order of what it is told, so that a caller may post a change
-//! without waiting and still read it back.
-//!
-//! WAL with `synchronous = NORMAL` commits without waiting for the disk. A
-//! daemon that is killed loses nothing; a machine that loses power may lose
-//! the last changes, and never the file.
+//! What is known of sandboxes, on disk: `stigmer.db` in the data directory,
+//! owned by one thread (see [`sqlite`](crate::sqlite)).
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
-use stigmer_sdk::{Error, ErrorCode, Result};
-use tokio::sync::oneshot;
+use stigmer_sdk::Result;
 
-/// Each brings the file from the version of its index to the next. A step that
-/// was released is never edited.
+use crate::sqlite::{self, Owner, signed, unsigned};
+
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE sandboxes (
         id TEXT PRIMARY KEY,        -- backend:backend-id
@@ -66,13 +56,9 @@ pub struct Filter {
     pub limit: u32,
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
-
 /// A handle on the thread that owns the file. The thread ends with it.
 #[derive(Debug)]
-pub struct Store {
-    jobs: mpsc::Sender<Job>,
-}
+pub struct Store(Owner<Connection>);
 
 impl Store {
     /// Opens the file, creates it, or brings it up to date.
@@ -80,53 +66,20 @@ impl Store {
     /// # Errors
     /// `Internal` if it cannot be read or written, or is from a later version.
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = connect(path).map_err(|error| {
-            Error::internal(
-                format!("cannot open the sandbox registry {}", path.display()),
-                error,
-            )
-        })?;
-        Self::serve(connection, path)
+        let connection = sqlite::open(path, "sandbox registry", MIGRATIONS)?;
+        Ok(Self(Owner::start("store", connection)?))
     }
 
-    fn serve(mut connection: Connection, path: &Path) -> Result<Self> {
-        migrate(&mut connection, path)?;
-        let (jobs, queue) = mpsc::channel::<Job>();
-        std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || {
-                for job in queue {
-                    job(&mut connection);
-                }
-            })
-            .map_err(|error| Error::internal("cannot start the registry's thread", error))?;
-        Ok(Self { jobs })
-    }
-
-    /// Does this, after all that was asked for before, and answers.
     async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        self.post(move |connection| {
-            // An answer that nobody waits for any more is not missed.
-            drop(reply.send(work(connection)));
-        });
-        match answer.await {
-            Ok(result) => {
-                result.map_err(|error| Error::internal("the sandbox registry failed", error))
-            }
-            Err(_) => Err(Error::new(
-                ErrorCode::Internal,
-                "the sandbox registry has stopped",
-            )),
-        }
-    }
-
-    fn post(&self, job: impl FnOnce(&mut Connection) + Send + 'static) {
-        // It can only fail if a job panicked, and then each `ask` says so.
-        drop(self.jobs.send(Box::new(job)));
+        self.0
+            .ask(|connection| {
+                work(connection)
+                    .map_err(|error| sqlite::failed("the sandbox registry failed", error))
+            })
+            .await
     }
 
     /// Adds a sandbox, or replaces what was known of it.
@@ -229,7 +182,7 @@ impl Store {
     /// Notes that a sandbox is no more, without waiting.
     pub fn mark_gone(&self, id: &str, now_ms: u64) {
         let id = id.to_owned();
-        self.post(move |connection| {
+        self.0.post(move |connection| {
             let result = connection.execute(
                 "UPDATE sandboxes SET gone_ms = ?2 WHERE id = ?1 AND gone_ms IS NULL",
                 params![id, signed(now_ms)],
@@ -279,46 +232,6 @@ impl Store {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    // Only a person with a database browser can hold it.
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    Ok(connection)
-}
-
-fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
-    let failed =
-        |error| Error::internal(format!("cannot bring {} up to date", path.display()), error);
-    let version: u32 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed)?;
-    let Some(steps) = usize::try_from(version)
-        .ok()
-        .and_then(|done| MIGRATIONS.get(done..))
-    else {
-        return Err(Error::new(
-            ErrorCode::Internal,
-            format!(
-                "{} has version {version}, and this stigmer knows those up to {}: \
-                 it was written by a later one, which is the one to run",
-                path.display(),
-                MIGRATIONS.len()
-            ),
-        ));
-    };
-    for (next, step) in (version + 1..).zip(steps) {
-        let transaction = connection.transaction().map_err(failed)?;
-        transaction.execute_batch(step).map_err(failed)?;
-        transaction
-            .pragma_update(None, "user_version", next)
-            .map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-    }
-    Ok(())
-}
-
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let json = |column: &str| -> rusqlite::Result<String> { row.get(column) };
     let broken = |error: serde_json::Error| {
@@ -337,16 +250,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         idle_ms: row.get::<_, Option<i64>>("idle_ms")?.map(unsigned),
         gone_ms: row.get::<_, Option<i64>>("gone_ms")?.map(unsigned),
     })
-}
-
-/// SQLite's integers are signed. Milliseconds up to the year 292 million fit,
-/// and a lifetime beyond is as good as the longest.
-fn signed(ms: u64) -> i64 {
-    i64::try_from(ms).unwrap_or(i64::MAX)
-}
-
-fn unsigned(ms: i64) -> u64 {
-    u64::try_from(ms).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use super::*;
 
 fn store() -> Store {
-    Store::serve(Connection::open_in_memory().unwrap(), Path::new("memory")).unwrap()
+    let mut connection = Connection::open_in_memory().unwrap();
+    sqlite::migrate(&mut connection, Path::new("memory"), MIGRATIONS).unwrap();
+    Store(Owner::start("store", connection).unwrap())
 }
 
 fn sample(id: &str, created_ms: u64) -> Record {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use stigmer_sdk::{Error, ErrorCode, Result};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::grpc::peer::listener_inode;
+use crate::local::port_owner;
 
 /// `sun_path` has 108 bytes, the last of them NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -59,7 +59,7 @@ pub(super) async fn tcp(port: u16) -> Result<(TcpListener, SocketAddr)> {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            let holder = holder(port).unwrap_or_else(|| "another process".to_owned());
+            let holder = port_owner::of(port).unwrap_or_else(|| "another process".to_owned());
             return Err(Error::new(
                 ErrorCode::Unavailable,
                 format!(
@@ -79,39 +79,6 @@ pub(super) async fn tcp(port: u16) -> Result<(TcpListener, SocketAddr)> {
         .local_addr()
         .map_err(|error| Error::internal("cannot tell the port that was given", error))?;
     Ok((listener, address))
-}
-
-/// The process that listens on a port, as far as this user may see.
-fn holder(port: u16) -> Option<String> {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|table| std::fs::read_to_string(table).ok())
-        .find_map(|table| listener_inode(&table, port))?;
-    let wanted = format!("socket:[{inode}]");
-    let holds = |process: &Path| {
-        std::fs::read_dir(process.join("fd")).is_ok_and(|descriptors| {
-            descriptors.flatten().any(|descriptor| {
-                std::fs::read_link(descriptor.path())
-                    .is_ok_and(|target| target == Path::new(&wanted))
-            })
-        })
-    };
-    // Not `self`, which is a process too and says nothing.
-    let is_process = |path: &Path| {
-        path.file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| name.parse::<u32>().is_ok())
-    };
-    let process = std::fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| is_process(path) && holds(path))?;
-    let pid = process.file_name()?.to_str()?.to_owned();
-    let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
-    let command = String::from_utf8_lossy(&command).replace('\0', " ");
-    let command: String = command.trim().chars().take(120).collect();
-    Some(format!("process {pid} ({})", command.escape_debug()))
 }
 
 #[cfg(test)]

@@ -1,23 +1,30 @@
 //! The daemon: what lives as long as it does, and how it ends.
 //!
 //! Start: open the backends, lock the data directory, listen, clean up after a
-//! daemon that was killed, open the registry, serve, say so.
+//! daemon that was killed, open the registry and the record of executions,
+//! serve, say so. A runner that the daemon supervises is started when there is
+//! something for it to dial.
 //!
 //! End, when `shutdown` is over:
-//! 1. Health says `NOT_SERVING`, nothing new is accepted, and background
-//!    processes get SIGTERM, a grace period and SIGKILL.
-//! 2. Commands that clients wait for may end by themselves for [`PATIENCE`].
-//! 3. Then they get the same, so that their clients see an exit.
-//! 4. Calls that are still open after that are dropped with their connections.
-//! 5. The registry is written down, and the socket removed.
+//! 1. Health says `NOT_SERVING`, and the runner is ended, while it still can
+//!    say what became of its work.
+//! 2. Nothing new is accepted, and background processes get SIGTERM, a grace
+//!    period and SIGKILL. Other runners are told nothing more, and who follows
+//!    an execution learns that it is cut off.
+//! 3. Commands that clients wait for may end by themselves for [`PATIENCE`].
+//! 4. Then they get the same, so that their clients see an exit.
+//! 5. Calls that are still open after that are dropped with their connections.
+//! 6. The registry is written down, and socket and PID file are removed.
 //!
 //! Dropping the future of [`run`] instead ends at once, which is what a second
 //! signal is for. No process is left either way: the native backend's commands
 //! watch for the end of this process.
 
+pub(crate) mod about;
 mod listen;
 mod lock;
 pub(crate) mod metrics;
+mod policy;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,15 +33,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stigmer_sdk::{Error, Result};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::agents::Agents;
 use crate::config::{Config, Mode};
-use crate::grpc::serve::{Health, Listeners, serve};
+use crate::grpc::serve::{Health, Listeners, Served, serve};
 use crate::guard::Guard;
+use crate::local::pid_file::{Identity, PidFile};
+use crate::local::supervisor::{self, Launch, Supervisor};
+use crate::logging::LogFile;
 use crate::registry::Registry;
 use crate::sandboxes::{Clock, Manager};
+use about::About;
 use lock::DataDir;
 use metrics::Metrics;
 
@@ -52,29 +65,35 @@ pub struct Listening {
 }
 
 /// Runs the daemon until `shutdown` is over, then ends gracefully. `ready` is
-/// called once both listeners serve.
+/// called once both listeners serve. With a log for an agent runner, it
+/// supervises one.
 ///
 /// # Errors
 /// `AlreadyExists` if the data directory has a daemon, `Unavailable` if the
 /// port is taken, and whatever else keeps the daemon from starting.
 pub async fn run(
     config: Config,
+    runner_log: Option<LogFile>,
     ready: impl FnOnce(&Listening) + Send,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let registry = Registry::open(&config).await?;
-    run_with(config, registry, PATIENCE, ready, shutdown).await
+    run_with(config, registry, runner_log, PATIENCE, ready, shutdown).await
 }
 
 async fn run_with(
     config: Config,
     registry: Registry,
+    runner_log: Option<LogFile>,
     patience: Duration,
     ready: impl FnOnce(&Listening) + Send,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let config = Arc::new(config);
     let _data_dir = DataDir::lock(&config.data_dir)?;
+    let this = Identity::this()
+        .map_err(|error| Error::internal("cannot tell who this process is", error))?;
+    let _pid_file = PidFile::write(config.data_dir.join("daemon.pid"), &this)?;
     // Before anything is cleaned or opened: the likeliest failure comes first.
     let (tcp, address) = listen::tcp(config.port).await?;
     let metrics_listener = match config.metrics {
@@ -93,6 +112,8 @@ async fn run_with(
     for (backend, sandboxes) in &found {
         manager.reconcile(backend, sandboxes).await?;
     }
+    let policy = policy::of(&config);
+    let agents = Agents::open(&config.data_dir, Arc::clone(&manager), policy)?;
 
     let (unix, _socket_file) = listen::unix(&config.socket_path())?;
     let listening = Listening {
@@ -103,9 +124,27 @@ async fn run_with(
     let health = Health::new().await;
     let stop = CancellationToken::new();
 
+    // What its runner dials is there, if not served yet: it waits in the kernel's queue.
+    let supervisor = match runner_log {
+        Some(log) => {
+            let launch = Launch::new(&config, &listening, log)?;
+            Some(Supervisor::start(launch, agents.watch_registered()))
+        }
+        None => None,
+    };
+    let about = About {
+        started_ms: this.started_ms(),
+        listening: listening.clone(),
+        runner: supervisor.as_ref().map(Supervisor::status),
+    };
+
     // Aborted when this function ends, in whatever way.
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&manager).upkeep());
+    tasks.spawn(Arc::clone(&agents).upkeep());
+    if let Some(supervisor) = &supervisor {
+        tasks.spawn(give_up_with(supervisor.status(), Arc::clone(&agents)));
+    }
     if let Some(listener) = metrics_listener {
         tasks.spawn(metrics::serve(
             listener,
@@ -115,8 +154,12 @@ async fn run_with(
     }
     let mut serving = JoinSet::new();
     serving.spawn(serve(
-        Arc::clone(&config),
-        Arc::clone(&manager),
+        Served {
+            config: Arc::clone(&config),
+            manager: Arc::clone(&manager),
+            agents: Arc::clone(&agents),
+            about,
+        },
         Listeners { tcp, unix },
         health.clone(),
         metrics,
@@ -138,7 +181,11 @@ async fn run_with(
     }
     tracing::info!("shutting down");
     health.set(false).await;
+    if let Some(supervisor) = supervisor {
+        supervisor.stop().await;
+    }
     stop.cancel();
+    agents.close();
     let served = drain(&manager, &guard, patience, &mut serving).await;
     tasks.shutdown().await;
     guard.tasks.close();
@@ -153,7 +200,18 @@ async fn run_with(
     served
 }
 
-/// Steps 1 to 4 of the end.
+/// Once the runner stays down, nothing waits for it.
+async fn give_up_with(mut runner: watch::Receiver<supervisor::Status>, agents: Arc<Agents>) {
+    let failed = runner.wait_for(|runner| runner.state == supervisor::State::Failed);
+    let Ok(how) = failed.await.map(|runner| runner.last_failure.clone()) else {
+        return;
+    };
+    if let Err(error) = agents.give_up(how).await {
+        tracing::error!(%error, "cannot end what waits for a runner");
+    }
+}
+
+/// Steps 2 to 5 of the end.
 async fn drain(
     manager: &Arc<Manager>,
     guard: &Guard,

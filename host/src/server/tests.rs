@@ -66,6 +66,7 @@ async fn start(data_dir: &Path, backend: &FakeBackend) -> Daemon {
     let running = tokio::spawn(run_with(
         config(data_dir),
         registry,
+        None,
         PATIENCE_IN_TESTS,
         announce,
         shutdown,
@@ -297,6 +298,7 @@ async fn sandboxes_survive_the_daemon() {
     let second = run_with(
         config(dir.path()),
         registry,
+        None,
         PATIENCE_IN_TESTS,
         |_| panic!("two are ready"),
         std::future::pending(),

@@ -5,10 +5,12 @@
 //! of what is compared alternate, so that a machine that slows down slows both
 //! sides; figures are medians.
 
+mod agents;
 mod commands;
 mod daemon;
 mod figures;
 mod files;
+mod local;
 mod sandboxes;
 mod search;
 
@@ -49,6 +51,10 @@ enum Group {
     Search,
     /// A thousand sandboxes
     Sandboxes,
+    /// Starting, stopping and weight of local mode, and a model's first word
+    Local,
+    /// Ten thousand executions with a million events
+    Agents,
 }
 
 pub(super) async fn run(args: &BenchArgs, output: &Output) -> Result<Outcome> {
@@ -66,6 +72,8 @@ pub(super) async fn run(args: &BenchArgs, output: &Output) -> Result<Outcome> {
             Group::Files => files::measure(&mut figures, rounds(500)).await?,
             Group::Search => search::measure(&mut figures, rounds(20)).await?,
             Group::Sandboxes => sandboxes::measure(&mut figures, rounds(1000)).await?,
+            Group::Local => local::measure(&mut figures, rounds(20))?,
+            Group::Agents => agents::measure(&mut figures, rounds(10_000)).await?,
         }
     }
     if args.json {

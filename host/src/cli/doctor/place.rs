@@ -141,7 +141,7 @@ fn daemon_check(daemon: Result<InfoResponse, String>) -> Check {
         Err(problem) => Check::warn(
             "daemon",
             problem,
-            "start it with: stigmer server --mode local (stigmer exec needs none)",
+            "start it with: stigmer local start (stigmer exec needs none)",
         ),
     }
 }

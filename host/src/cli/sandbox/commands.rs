@@ -11,12 +11,11 @@ use stigmer_sdk::wire::sandbox as contract;
 use stigmer_sdk::{Event, EventStream, ExitStatus, Input, InputStream};
 use tonic::{Status, Streaming};
 
-use super::manage::now_ms;
 use crate::cli::daemon::{Daemon, incomplete};
 use crate::cli::exit::Outcome;
 use crate::cli::failure::{Failure, Result};
 use crate::cli::follow::{Signals, Sink, channel, follow};
-use crate::cli::output::{self, Output, RawStream, table};
+use crate::cli::output::{self, Output, RawStream, now_ms, table};
 use crate::cli::run_args::RunArgs;
 use crate::cli::terminal::{self, RawMode};
 use crate::cli::value::Environment;

@@ -10,11 +10,10 @@ use serde::Serialize;
 use stigmer_sdk::wire::host::{self, read_file_response, upload_request, upload_result};
 use stigmer_sdk::wire::sandbox as contract;
 
-use super::manage::time;
 use crate::cli::daemon::{CHUNK, Daemon, incomplete};
 use crate::cli::exit::Outcome;
 use crate::cli::failure::{Failure, Result, describe, has_code};
-use crate::cli::output::{Output, RawStream, count, table};
+use crate::cli::output::{Output, RawStream, count, table, time};
 use crate::cli::value;
 
 #[derive(Args, Debug)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::cli::daemon::{Daemon, incomplete};
 use crate::cli::exec::NOT_CONTAINED;
 use crate::cli::exit::Outcome;
 use crate::cli::failure::{Failure, Result};
-use crate::cli::output::{self, Output, table};
+use crate::cli::output::{self, Output, now_ms, table, time};
 use crate::cli::value::{self, EnvArg, Environment};
 
 pub(super) fn create_help() -> String {
@@ -230,20 +230,6 @@ fn called(sandbox: &host::Sandbox) -> &str {
     } else {
         &sandbox.name
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A point in time for people.
-pub(super) fn time(ms: u64) -> String {
-    // Past this year the formatter gives up; nothing real is.
-    let time = UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000));
-    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 fn millis(duration: Duration) -> u64 {

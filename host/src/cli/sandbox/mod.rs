@@ -23,7 +23,7 @@ Examples:
   stigmer sandbox destroy web
 
 A sandbox is named by its name or its id. These commands need a daemon:
-stigmer server --mode local";
+stigmer local start";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
