@@ -2,6 +2,9 @@
 //! not send.
 
 use stigmer::grpc::channel::{Key, Keyed, connect};
+use stigmer::grpc::generated::agent::executions_client::ExecutionsClient;
+use stigmer::grpc::generated::agent::runners_client::RunnersClient;
+use stigmer::grpc::generated::agent::sessions_client::SessionsClient;
 use stigmer::grpc::generated::host::commands_client::CommandsClient;
 use stigmer::grpc::generated::host::daemon_client::DaemonClient;
 use stigmer::grpc::generated::host::files_client::FilesClient;
@@ -50,6 +53,18 @@ impl Client {
         FilesClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES)
+    }
+
+    pub(crate) fn sessions(&self) -> SessionsClient<Keyed> {
+        SessionsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    pub(crate) fn executions(&self) -> ExecutionsClient<Keyed> {
+        ExecutionsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    pub(crate) fn runners(&self) -> RunnersClient<Keyed> {
+        RunnersClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     /// Creates a sandbox with a workspace of its own, and gives its id.

@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use stigmer_tests::{Home, eventually, note};
 
 /// Random enough: xorshift (Marsaglia 2003).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -23,9 +23,17 @@ impl Random {
     clippy::disallowed_methods,
     reason = "how long to go on is said from outside"
 )]
-fn setting(name: &str) -> Option<u64> {
+pub(crate) fn setting(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().expect("a number"))
+}
+
+/// One that no run had before.
+pub(crate) fn seed() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    u64::from(now.subsec_nanos()) | 1
 }
 
 /// Leaves its parent in two ways, and then stays.
@@ -35,12 +43,7 @@ const ESCAPE: &str =
 #[test]
 fn nothing_survives_a_daemon_that_is_killed() {
     let repeat = setting("STIGMER_TEST_REPEAT").unwrap_or(50);
-    let seed = setting("STIGMER_TEST_SEED").unwrap_or_else(|| {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("after 1970");
-        u64::from(now.subsec_nanos()) | 1
-    });
+    let seed = setting("STIGMER_TEST_SEED").unwrap_or_else(seed);
     note(&format!(
         "STIGMER_TEST_SEED={seed} STIGMER_TEST_REPEAT={repeat}"
     ));
@@ -128,9 +131,9 @@ fn expected(entry: &str) -> bool {
     let mut names = entry.split('/');
     match (names.next(), names.next(), names.next()) {
         (Some(name), None, None) => {
-            ["filesystem", "stigmer.sock"].contains(&name)
-                || name == "stigmer.lock"
+            ["daemon.pid", "filesystem", "stigmer.lock", "stigmer.sock"].contains(&name)
                 || name.starts_with("stigmer.db")
+                || name.starts_with("agents.db")
         }
         (Some("filesystem"), Some(_), None | Some("sandbox.json" | "workspace")) => true,
         _ => false,

@@ -82,6 +82,9 @@ impl Home {
             .env("HOME", self.path("home"))
             .env("STIGMER_DATA_DIR", self.data())
             .env("SANDBOX_ROOT_DIR", self.work())
+            // Discard: nobody is asked there, least of all this machine's own.
+            .env("OLLAMA_BASE_URL", "http://127.0.0.1:9")
+            .env("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
             .current_dir(self.dir.path());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);

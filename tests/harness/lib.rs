@@ -8,6 +8,7 @@
 //! | [`Daemon`] | a daemon, and its end |
 //! | [`process`] | what `/proc` says |
 //! | [`pty`] | a terminal to run the program under |
+//! | [`fakes`] | model providers that say what a test tells them to |
 //! | [`eventually`] | waiting for a condition, which is the only waiting there is |
 //!
 //! A [`Home`] holds on to the promise that everything here is about: when it
@@ -17,6 +18,7 @@
 pub mod binary;
 mod cli;
 mod daemon;
+pub mod fakes;
 mod home;
 pub mod process;
 pub mod pty;

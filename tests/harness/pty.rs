@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,17 @@ impl Terminal {
     /// If it cannot be started.
     #[must_use]
     pub fn start(home: &Home, args: &[&str], columns: u16, rows: u16) -> Self {
+        let mut stigmer = home.command("setsid");
+        stigmer.arg("--ctty").arg(binary::path()).args(args);
+        Self::run(stigmer, columns, rows)
+    }
+
+    /// Runs a command that makes the terminal on its stdin its own.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn run(mut command: Command, columns: u16, rows: u16) -> Self {
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pty");
         grantpt(&master).expect("grantpt");
@@ -51,11 +62,7 @@ impl Terminal {
         };
         tcsetwinsize(&master, size).expect("a size");
         let copy = |fd: &OwnedFd| fd.try_clone().expect("a descriptor");
-        let child = home
-            .command("setsid")
-            .arg("--ctty")
-            .arg(binary::path())
-            .args(args)
+        let child = command
             .env("TERM", "xterm")
             .stdin(copy(&slave))
             .stdout(copy(&slave))
@@ -122,6 +129,15 @@ impl Terminal {
         settings
             .local_modes
             .contains(rustix::termios::LocalModes::ECHO)
+    }
+
+    /// All its settings, to see whether they are as they were.
+    ///
+    /// # Panics
+    /// If nobody has the other side.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        format!("{:?}", tcgetattr(&self.master).expect("a terminal"))
     }
 
     /// Everything that was shown.

@@ -196,7 +196,7 @@ const CLIENTS: &[Wrong] = &[
     wrong(
         "sandbox list",
         1,
-        "hint: start it with: stigmer server --mode local",
+        "hint: start it with: stigmer local start",
     ),
     wrong(
         "sandbox exec box -- true",
