@@ -7,7 +7,9 @@
 //! | `refusals` | what cannot be started, says why and leaves nothing |
 //! | `prompt` | the key that is asked for, and the terminal that is given back |
 //! | `logs` | logs, merged and followed |
+//! | `full_disk` | a data directory without room |
 
+mod full_disk;
 mod lifecycle;
 mod logs;
 mod prompt;
