@@ -415,5 +415,5 @@ fn called(content: &Content) -> Option<&ToolCall> {
 }
 
 #[cfg(test)]
-#[path = "turn_tests.rs"]
+#[path = "turn_tests/mod.rs"]
 mod tests;

@@ -26,7 +26,7 @@ const KEY: &str = "sk-marked-5f1c3b7e";
 const BUSY: &str = "\
 setsid sleep 1000 &
 setsid -f sh -c 'sleep 1001 & setsid sleep 1002'
-echo $$ > \"$HOME/../work/running\"
+echo $$ > \"$SANDBOX_ROOT_DIR/running\"
 while :; do sleep 0.02; done
 ";
 
@@ -196,7 +196,7 @@ fn a_script_that_cannot_be_started_is_said_to_be_so() {
 fn the_runner_ends_while_the_daemon_still_serves() {
     let home = Home::new();
     let text = format!(
-        "trap '{} sandbox list > \"$HOME/../work/listed\"; exit 0' TERM\n{BUSY}",
+        "trap '{} sandbox list > \"$SANDBOX_ROOT_DIR/listed\"; exit 0' TERM\n{BUSY}",
         binary::path().display()
     );
     let daemon = Daemon::started(keeping(&home, &text));
@@ -220,7 +220,7 @@ fn one_that_does_not_heed_sigterm_is_killed() {
 
 /// A daemon that was handed a key, with a script that prints what it was given.
 fn handed_over(home: &Home) -> Daemon {
-    let text = format!("env > \"$HOME/../work/env\"; env; env >&2\n{BUSY}");
+    let text = format!("env > \"$SANDBOX_ROOT_DIR/env\"; env; env >&2\n{BUSY}");
     let cli = keeping(home, &text)
         .arg("--handover")
         .stdin(format!("{{\"ANTHROPIC_API_KEY\":\"{KEY}\"}}"));

@@ -362,5 +362,5 @@ impl Resolver<'_> {
 }
 
 #[cfg(test)]
-#[path = "resolve_tests.rs"]
+#[path = "resolve_tests/mod.rs"]
 mod tests;

@@ -28,7 +28,7 @@ pub(in crate::cli) struct LogsArgs {
     follow: bool,
 
     /// Only the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = lines)]
     tail: Option<usize>,
 
     /// Only of one process
@@ -42,6 +42,11 @@ pub(in crate::cli) struct LogsArgs {
     /// Print the lines as they are in the files, JSON each
     #[arg(long)]
     json: bool,
+}
+
+fn lines(text: &str) -> Result<usize, &'static str> {
+    text.parse()
+        .map_err(|_| "not a number of lines, such as 50")
 }
 
 pub(super) const AFTER_HELP: &str = "\
