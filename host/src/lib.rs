@@ -12,6 +12,7 @@
 //! | [`processes`] | background processes and the output kept of them |
 //! | [`grpc`] | the wire: services, authentication, the client side of a backend |
 //! | [`local`] | the agent runner under the daemon's eye, keys and PID files |
+//! | [`sqlite`] | how a database is opened, and the thread that owns it |
 //! | [`logging`] | where the daemon's log goes |
 //! | [`server`] | the daemon: what lives as long as it does, and how it ends |
 //! | [`cli`] | the command line |
